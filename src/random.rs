@@ -32,6 +32,8 @@ pub enum Purpose {
     Projection = 10,
     /// Random signs of the sign-flip test; index: the draw.
     SignFlip = 12,
+    /// Images of the dataset of maps; step: the split; index: the image.
+    Maps = 13,
 }
 
 /// An independent stream of random numbers.

@@ -56,6 +56,8 @@ pub enum FetchParams {
     Cifar10(Cifar10Params),
     /// Generated images of 32×32 with edges, textures, repetition and symmetry; needs no network.
     Synthetic(SyntheticParams),
+    /// Generated maps with a legend, on which attention matters: the legend tells how a distant colour is hatched.
+    Maps(MapsParams),
     /// PNG, JPEG and WebP files of any size, in a folder and its subfolders.
     Folder(FolderParams),
 }
@@ -87,6 +89,7 @@ impl FetchParams {
     pub fn image_size(&self) -> usize {
         match self {
             Self::Cifar10(_) | Self::Synthetic(_) => 32,
+            Self::Maps(p) => p.size,
             Self::Folder(p) => p.size,
         }
     }
@@ -96,6 +99,7 @@ impl FetchParams {
         let (limits, sizes) = match self {
             Self::Cifar10(p) => (&p.limit, [p.validation, 10_000]),
             Self::Synthetic(p) => (&Limits::default(), [p.validation, p.test]),
+            Self::Maps(p) => (&Limits::default(), [p.validation, p.test]),
             Self::Folder(p) => (&p.limit, [usize::MAX; 2]),
         };
         let (limit, size) = match split {
@@ -145,6 +149,54 @@ impl Default for SyntheticParams {
     fn default() -> Self {
         Self { train: 4096, validation: 256, test: 256 }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MapsParams {
+    /// Training images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub train: usize,
+    /// Validation images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub validation: usize,
+    /// Test images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub test: usize,
+    /// Height and width of the images in pixels, a multiple of `cell`.
+    #[schemars(range(min = 16, max = 256))]
+    pub size: usize,
+    /// Height and width of a cell in pixels, a multiple of 4.
+    #[schemars(range(min = 4, max = 64))]
+    pub cell: usize,
+    /// The number of colours of a map. Each needs two cells of the legend.
+    #[schemars(range(min = 2, max = 6))]
+    pub colours: usize,
+    /// The number of hatchings to choose from: vertical and horizontal lines of one pixel, a chequerboard, then vertical,
+    /// horizontal and diagonal lines of two pixels. Their mean is the plain colour in every block of 4×4 pixels.
+    #[schemars(range(min = 2, max = 6))]
+    pub hatchings: usize,
+    /// Where the legend is.
+    pub legend: LegendEdge,
+}
+
+impl Default for MapsParams {
+    fn default() -> Self {
+        Self { train: 8000, validation: 256, test: 256, size: 32, cell: 4, colours: 3, hatchings: 2, legend: LegendEdge::Top }
+    }
+}
+
+/// The edge of a map with the legend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LegendEdge {
+    /// The first row of cells.
+    #[default]
+    Top,
+    /// The first column of cells.
+    Left,
+    /// Either, chosen at random for each image.
+    Random,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

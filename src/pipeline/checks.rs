@@ -17,7 +17,7 @@ use crate::config::StageParams;
 use crate::config::names::name_error;
 use crate::config::{
     Arm, Cifar10Params, CompareParams, DegradeMethod, DegradeParams, FetchParams, OptimParams, PredictionType,
-    SampleParams, TrainParams,
+    MapsParams, SampleParams, TrainParams,
 };
 
 pub use network::check_network;
@@ -148,7 +148,28 @@ fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
             let message = format!("`path` must be a directory, found {}", quote(&p.path));
             errors.push(Diagnostic::new(stage.span("path"), message).help("`.` is the current directory"));
         }
+        FetchParams::Maps(p) => check_maps(stage, p, errors),
         FetchParams::Folder(_) | FetchParams::Synthetic(_) => {}
+    }
+}
+
+fn check_maps(stage: Stage, p: &MapsParams, errors: &mut Errors) {
+    if !p.cell.is_multiple_of(4) {
+        let message = format!("`cell` must be a multiple of 4, found {}", p.cell);
+        let help = "a cell consists of whole blocks of 4×4 pixels, in which the hatching is invisible after reduction";
+        errors.push(Diagnostic::new(stage.span("cell"), message).help(help));
+    } else if !p.size.is_multiple_of(p.cell) {
+        let message = format!("`size` must be a multiple of `cell`, found {} and {}", p.size, p.cell);
+        errors.push(Diagnostic::new(stage.span("size"), message));
+    } else if 2 * p.colours > p.size / p.cell {
+        let message = format!(
+            "the legend has {} cells, but {} colours need {}",
+            p.size / p.cell,
+            p.colours,
+            2 * p.colours
+        );
+        let help = "reduce `colours` or `cell`, or increase `size`";
+        errors.push(Diagnostic::new(stage.span("colours"), message).help(help));
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::{
-    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, SampleParams, SelectParams,
+    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, MapsParams, SampleParams, SelectParams,
     SyntheticParams, TrainParams,
 };
 
@@ -67,6 +67,16 @@ impl StageParams {
                 add(fields, [("url", json!(url)), ("mirrors", json!(mirrors)), ("sha256", json!(sha256))]);
             }
             Self::Fetch(FetchParams::Synthetic(SyntheticParams { train: _, validation: _, test: _ })) => {}
+            Self::Fetch(FetchParams::Maps(MapsParams {
+                train: _,
+                validation: _,
+                test: _,
+                size: _,
+                cell: _,
+                colours: _,
+                hatchings: _,
+                legend: _,
+            })) => {}
             Self::Fetch(FetchParams::Folder(FolderParams {
                 path,
                 size: _,
@@ -144,6 +154,7 @@ mod tests {
         let files = [
             "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', mirrors: [b], sha256: c, validation: 3, limit: {train: 4}}",
             "{kind: fetch, dataset: synthetic, train: 5}",
+            "{kind: fetch, dataset: maps, train: 5, colours: 2, cell: 8, hatchings: 4, legend: random}",
             "{kind: fetch, dataset: folder, path: photos, size: 64, fit: tiles, test: 3, broken: skip}",
             "{kind: degrade, input: a, scale: 8, method: bicubic}",
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",

@@ -66,7 +66,7 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             p.test += 1000;
             (vec![TEST_HR], true)
         }
-        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_))
+        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_) | FetchParams::Maps(_))
         | StageParams::Select(_)
         | StageParams::Command(_) => {
             unreachable!("`grow` does not create it")

@@ -38,7 +38,7 @@ pub(super) fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                 }
                 digests
             }
-            StageParams::Fetch(FetchParams::Synthetic(_))
+            StageParams::Fetch(FetchParams::Synthetic(_) | FetchParams::Maps(_))
             | StageParams::Command(_)
             | StageParams::Degrade(_)
             | StageParams::Train(_)

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Seek};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 
 use super::{Context, Interrupted, Outcome, StageEvent};
-use crate::config::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticParams};
+use crate::config::{Broken, Cifar10Params, FetchParams, FolderParams};
 use crate::config::{SecretUrl, blobs};
 use crate::data::Metadata;
 use crate::data::cifar::{self, Source};
 use crate::data::download::{self, DownloadError, RetryPolicy};
-use crate::data::synthetic::{self, Split};
-use crate::data::{Images, Splits, folder};
+use crate::data::{Images, Split, Splits, folder, maps, synthetic};
 use crate::store::Digest;
 
 /// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].
@@ -25,7 +25,14 @@ use crate::store::Digest;
 pub(super) fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let splits = match params {
         FetchParams::Cifar10(p) => fetch_cifar10(p, ctx)?,
-        FetchParams::Synthetic(p) => generate(p, ctx)?,
+        FetchParams::Synthetic(p) => {
+            let draw = |split, range| synthetic::generate_range(ctx.seed, split, range);
+            generate([p.train, p.validation, p.test], synthetic::SIDE, draw, ctx)?
+        }
+        FetchParams::Maps(p) => {
+            let draw = |split, range| maps::generate_range(p, ctx.seed, split, range);
+            generate([p.train, p.validation, p.test], p.size, draw, ctx)?
+        }
         FetchParams::Folder(p) => read_folder(p, ctx)?,
     };
     let mut outcome = Outcome::default();
@@ -162,8 +169,14 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
 /// The number of images generated between two checks for a stop request.
 const CHUNK: usize = 256;
 
-fn generate(params: &SyntheticParams, ctx: &Context) -> anyhow::Result<Splits> {
-    let total = params.train + params.validation + params.test;
+/// Generates `counts` images of the training, validation and test split, of `side`×`side` pixels each.
+fn generate(
+    counts: [usize; 3],
+    side: usize,
+    draw: impl Fn(Split, Range<usize>) -> Images,
+    ctx: &Context,
+) -> anyhow::Result<Splits> {
+    let total: usize = counts.iter().sum();
     let mut done = 0;
     let mut split = |split: Split, count: usize| -> anyhow::Result<Images> {
         let mut pixels = vec![];
@@ -171,15 +184,15 @@ fn generate(params: &SyntheticParams, ctx: &Context) -> anyhow::Result<Splits> {
             stop_if_asked(ctx)?;
             let range = start..count.min(start + CHUNK);
             done += range.len();
-            pixels.append(&mut synthetic::generate_range(ctx.seed, split, range).pixels);
+            pixels.append(&mut draw(split, range).pixels);
             progress(ctx, done as u64, total as u64, "images");
         }
-        Ok(Images::new(count, synthetic::SIDE, synthetic::SIDE, pixels))
+        Ok(Images::new(count, side, side, pixels))
     };
     Ok(Splits {
-        train: split(Split::Train, params.train)?,
-        validation: split(Split::Validation, params.validation)?,
-        test: split(Split::Test, params.test)?,
+        train: split(Split::Train, counts[0])?,
+        validation: split(Split::Validation, counts[1])?,
+        test: split(Split::Test, counts[2])?,
     })
 }
 

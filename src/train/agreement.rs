@@ -9,7 +9,8 @@ use crate::config::{
     PredictionType, Weights,
 };
 use crate::data::resample::degrade;
-use crate::data::synthetic::{Split, generate};
+use crate::data::Split;
+use crate::data::synthetic::generate;
 use crate::model::unet;
 use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
 

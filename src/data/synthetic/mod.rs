@@ -18,20 +18,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Images;
+use super::{Images, Split};
 use crate::random::{Purpose, stream};
 
 /// The height and width of every image.
 pub const SIDE: usize = 32;
-
-/// The split of an image. Images of different splits are independent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Split {
-    Train = 0,
-    Validation = 1,
-    Test = 2,
-}
 
 /// Generates the first `count` images of a split.
 pub fn generate(seed: u64, split: Split, count: usize) -> Images {

@@ -69,7 +69,7 @@ error: unknown stage kind `trian`
   |
   = help: did you mean `train`?
 
-error: `dataset` must be `cifar10`, `synthetic` or `folder`, found `cifar`
+error: `dataset` must be `cifar10`, `synthetic`, `maps` or `folder`, found `cifar`
  --> test.yaml:8:35
   |
 8 |   photos: { kind: fetch, dataset: cifar }
@@ -161,7 +161,7 @@ error: stage `photos` needs `dataset`
 3 |   photos: { kind: fetch }
   |   ^^^^^^
   |
-  = help: one of `cifar10`, `synthetic` or `folder`
+  = help: one of `cifar10`, `synthetic`, `maps` or `folder`
 
 error: stage `pairs` needs `input`
  --> test.yaml:4:3
