@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
-use crate::config::Limits;
+use crate::config::{Limits, SyntheticParams};
 use crate::stages::testing::Bench;
 
 /// Creates an archive with `records` images per batch. Image i is grey of level i, counted through the training
