@@ -182,7 +182,16 @@ pub struct MapsParams {
 
 impl Default for MapsParams {
     fn default() -> Self {
-        Self { train: 8000, validation: 256, test: 256, size: 32, cell: 4, colours: 3, hatchings: 2, legend: LegendEdge::Top }
+        Self {
+            train: 8000,
+            validation: 256,
+            test: 256,
+            size: 32,
+            cell: 4,
+            colours: 3,
+            hatchings: 2,
+            legend: LegendEdge::Top,
+        }
     }
 }
 

@@ -72,7 +72,8 @@ struct Map<'a> {
 impl<'a> Map<'a> {
     fn random(params: &'a MapsParams, rng: &mut Stream) -> Self {
         let mut palette = PALETTE.to_vec();
-        let entry = |_| Entry { colour: palette.swap_remove(rng.below(palette.len())), hatching: rng.below(params.hatchings) };
+        let entry =
+            |_| Entry { colour: palette.swap_remove(rng.below(palette.len())), hatching: rng.below(params.hatchings) };
         let entries: Vec<Entry> = (0..params.colours).map(entry).collect();
         let is_left = match params.legend {
             LegendEdge::Top => false,
@@ -167,9 +168,7 @@ mod tests {
     #[test]
     fn hatchings_do_not_survive_reduction_and_differ_in_full_size() {
         for (i, a) in (0..6).enumerate() {
-            let light = |x0: usize, y0: usize| {
-                (0..16).filter(|p| is_light(a, x0 + p % 4, y0 + p / 4)).count()
-            };
+            let light = |x0: usize, y0: usize| (0..16).filter(|p| is_light(a, x0 + p % 4, y0 + p / 4)).count();
             assert!([(0, 0), (4, 8), (12, 4)].into_iter().all(|(x, y)| light(x, y) == 8), "{a}");
             assert!((0..i).all(|b| (0..16).any(|p| is_light(a, p % 4, p / 4) != is_light(b, p % 4, p / 4))));
         }

@@ -16,8 +16,8 @@ use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::names::name_error;
 use crate::config::{
-    Arm, Cifar10Params, CompareParams, DegradeMethod, DegradeParams, FetchParams, OptimParams, PredictionType,
-    MapsParams, SampleParams, TrainParams,
+    Arm, Cifar10Params, CompareParams, DegradeMethod, DegradeParams, FetchParams, MapsParams, OptimParams,
+    PredictionType, SampleParams, TrainParams,
 };
 
 pub use network::check_network;
@@ -162,12 +162,8 @@ fn check_maps(stage: Stage, p: &MapsParams, errors: &mut Errors) {
         let message = format!("`size` must be a multiple of `cell`, found {} and {}", p.size, p.cell);
         errors.push(Diagnostic::new(stage.span("size"), message));
     } else if 2 * p.colours > p.size / p.cell {
-        let message = format!(
-            "the legend has {} cells, but {} colours need {}",
-            p.size / p.cell,
-            p.colours,
-            2 * p.colours
-        );
+        let message =
+            format!("the legend has {} cells, but {} colours need {}", p.size / p.cell, p.colours, 2 * p.colours);
         let help = "reduce `colours` or `cell`, or increase `size`";
         errors.push(Diagnostic::new(stage.span("colours"), message).help(help));
     }

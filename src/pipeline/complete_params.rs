@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::{
-    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, MapsParams, SampleParams, SelectParams,
-    SyntheticParams, TrainParams,
+    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, MapsParams, SampleParams,
+    SelectParams, SyntheticParams, TrainParams,
 };
 
 impl StageParams {

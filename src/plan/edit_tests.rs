@@ -15,6 +15,7 @@ const FILE: &str = "\
 name: edits
 stages:
   images: { kind: fetch, dataset: synthetic }
+  maps: { kind: fetch, dataset: maps }
   archive: { kind: fetch, dataset: cifar10 }
   photos: { kind: fetch, dataset: folder, path: photos }
   pairs: { kind: degrade, input: images }
@@ -36,6 +37,14 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.images.train", &["100", "200"]),
     ("stages.images.validation", &["100"]),
     ("stages.images.test", &["100"]),
+    ("stages.maps.train", &["100"]),
+    ("stages.maps.validation", &["100"]),
+    ("stages.maps.test", &["100"]),
+    ("stages.maps.size", &["64"]),
+    ("stages.maps.cell", &["8"]),
+    ("stages.maps.colours", &["2", "4"]),
+    ("stages.maps.hatchings", &["4", "6"]),
+    ("stages.maps.legend", &["left", "random"]),
     ("stages.archive.url", &["file:a", "file:b"]),
     ("stages.archive.mirrors", &["['https://a/b']"]),
     ("stages.archive.sha256", &["0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
@@ -190,7 +199,8 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.samples.sampler.eta" => only("samples", is("stages.samples.sampler.method", "ddim", &["ddim"])),
         _ => {
             let stage = path.strip_prefix("stages.").and_then(|rest| rest.split('.').next());
-            let names = ["images", "archive", "photos", "pairs", "model", "samples", "compare", "best", "count"];
+            let names =
+                ["images", "maps", "archive", "photos", "pairs", "model", "samples", "compare", "best", "count"];
             names.into_iter().filter(|name| stage == Some(name)).collect()
         }
     }
@@ -274,6 +284,7 @@ fn every_parameter_is_tested() {
     });
     let kinds = [
         ("images", "fetch"),
+        ("maps", "fetch"),
         ("archive", "fetch"),
         ("photos", "fetch"),
         ("pairs", "degrade"),
@@ -292,7 +303,7 @@ fn every_parameter_is_tested() {
     assert_eq!(found, tested);
     // Each value is valid on its own, and changes the keys of the stages that read the parameter.
     let before = keys(&Given::new()).unwrap();
-    let needs_others = |path: &str| ["stages.archive.sha256", "stages.count.seed"].contains(&path);
+    let needs_others = |path: &str| ["stages.archive.sha256", "stages.count.seed", "stages.maps.cell"].contains(&path);
     for (path, values) in PARAMETERS.iter().filter(|(path, _)| !needs_others(path)) {
         for value in *values {
             let after = keys(&[(*path, *value)].into()).unwrap_or_else(|| panic!("{path}={value}"));

@@ -8,8 +8,8 @@ use crate::config::{
     AttentionKind, AttentionParams, DegradeMethod, DiffusionParams, LossWeighting, ModelParams, OptimParams,
     PredictionType, Weights,
 };
-use crate::data::resample::degrade;
 use crate::data::Split;
+use crate::data::resample::degrade;
 use crate::data::synthetic::generate;
 use crate::model::unet;
 use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
