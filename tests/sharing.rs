@@ -18,6 +18,20 @@ use common::{Folder, Output, Pipeline, sealed, wait_until};
 use serde_json::json;
 
 #[test]
+fn an_existing_file_is_overwritten_only_with_force() {
+    let folder = Pipeline::small().folder();
+    folder.run(&[]);
+    let file = folder.path().join("p.tar");
+    std::fs::write(&file, "other content").unwrap();
+    let refused = folder.srpipe(&["export", "p", "p.tar"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(refused.stderr.contains("p.tar already exists: overwrite it with --force"), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"other content");
+    assert_eq!(folder.srpipe(&["export", "p", "p.tar", "--force"]).code, Some(0));
+    assert!(std::fs::read(&file).unwrap().len() > 1000);
+}
+
+#[test]
 fn a_run_is_exported_and_imported() {
     for name in ["run.tar", "run.tar.gz"] {
         let from = Pipeline::small().folder();

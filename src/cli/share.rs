@@ -29,6 +29,11 @@ pub(super) fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
             InputError(format!("{path}: the folder {} does not exist; create it first", folder.display())).into()
         );
     }
+    if args.file.is_file() && !args.force {
+        return Err(
+            InputError(format!("{path} already exists: overwrite it with --force, or choose another name")).into()
+        );
+    }
     // The archive appears only when it is complete: a truncated archive would look valid.
     let file = OutputFile::create(&args.file).map_err(|error| InputError(format!("{error:#}")))?;
     let mut out = BufWriter::new(file);

@@ -6,6 +6,10 @@ use super::sweep::{Applied, Sweeps, Variant};
 use super::tree::Node;
 use crate::config::{Device, ExecutorKind, StageKind, StageParams};
 
+/// The keys at the top level of a pipeline file.
+pub(super) const KEYS: [&str; 8] =
+    ["name", "description", "seed", "device", "executor", "matrix", "defaults", "stages"];
+
 /// The contents of a file, with each stage validated on its own.
 #[derive(Debug, Default)]
 pub(super) struct Draft {

@@ -2,7 +2,9 @@
 
 use super::aliases;
 use super::diagnostics::{Diagnostic, Errors, SourceText, Span};
+use super::draft::KEYS;
 use super::reader::{self, Location};
+use super::schema;
 use super::sweep;
 use super::text::{alternatives, did_you_mean, quote};
 use super::tree::{Entry, Mapping, Node, Value};
@@ -63,6 +65,11 @@ pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Error
         );
         return;
     }
+    if let Some(complete) = complete_path(root, path, segments[0].text) {
+        let message = format!("a pipeline file has no key {}", quote(segments[0].text));
+        errors.push(Diagnostic::new(segments[0].span, message).help(format!("did you mean {complete}?")));
+        return;
+    }
     let offset = prefix.len() + path.len() + 1;
     let value = match prefix {
         // Brackets make the values a list. The opening bracket replaces the `=`, so offsets stay the same.
@@ -80,6 +87,21 @@ pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Error
     if let Err(error) = applied {
         errors.push(error);
     }
+}
+
+/// Completes a path that starts with the name of a stage or of a parameter instead of a key of the file.
+fn complete_path(root: &Node, path: &str, first: &str) -> Option<String> {
+    if KEYS.contains(&first) {
+        return None;
+    }
+    let is_stage = root.entry(["stages"]).and_then(|e| e.node.as_mapping()).is_some_and(|s| s.contains_key(first));
+    if is_stage {
+        return Some(quote(&format!("stages.{path}")));
+    }
+    let has_parameter = |kind: &StageKind| schema::of(*kind)["properties"].get(first).is_some();
+    let kinds = StageKind::ALL.into_iter().filter(has_parameter);
+    let paths: Vec<String> = kinds.map(|kind| format!("defaults.{}.{path}", kind.name())).collect();
+    (!paths.is_empty()).then(|| alternatives(&paths))
 }
 
 /// Adds an axis to the matrix of the stage, of the defaults or of the pipeline, depending on the path. Replaces an axis

@@ -1,7 +1,7 @@
 //! Builds a draft from the tree: validates the top level, merges `defaults`, and validates every stage.
 
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::draft::{Draft, StageDraft};
+use super::draft::{Draft, KEYS, StageDraft};
 use super::references;
 use super::schema;
 use super::sweep::{self, Applied, Scope, Sweeps};
@@ -15,7 +15,6 @@ const MATRIX: &str = "matrix";
 
 /// Builds the draft. Returns None if the top level is not a mapping or has no `stages`.
 pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
-    const KEYS: [&str; 8] = ["name", "description", "seed", "device", "executor", "matrix", "defaults", "stages"];
     let start = Span { end: root.span.start, ..root.span };
     let Some(top) = root.as_mapping_mut() else {
         let message = if root.is_null() { "the file is empty" } else { "a pipeline must be a mapping" };

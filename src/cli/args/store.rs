@@ -60,6 +60,9 @@ pub struct ExportArgs {
     pub run: String,
     /// The archive to write; a name ending in `.gz` compresses it (weights and images hardly shrink).
     pub file: PathBuf,
+    /// Overwrite an existing file.
+    #[arg(long)]
+    pub force: bool,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
