@@ -168,6 +168,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
             let of_model = !own("model");
             let all = [
                 ("images", true),
+                ("maps", true),
                 ("model", true),
                 ("samples", of_model),
                 ("validated", of_model),
