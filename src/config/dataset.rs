@@ -350,7 +350,7 @@ impl Kind for FetchParams {
 
     fn seed(&self, pipeline: u64) -> Option<u64> {
         match self {
-            Self::Synthetic(_) => Some(pipeline),
+            Self::Synthetic(_) | Self::Maps(_) => Some(pipeline),
             Self::Cifar10(_) | Self::Folder(_) => None,
         }
     }
