@@ -23,7 +23,8 @@ const ABLATION: &str = include_str!("../../../pipelines/ablation.yaml");
 const SEED: &str = include_str!("../../../pipelines/tutorial.yaml");
 const SWEEP: &str = include_str!("../../../pipelines/sweep.yaml");
 const FOLDER: &str = include_str!("../../../pipelines/folder.yaml");
-const FILES: [&str; 5] = [QUICKSTART, ABLATION, SEED, SWEEP, FOLDER];
+const MAPS: &str = include_str!("../../../pipelines/maps.yaml");
+const FILES: [&str; 6] = [QUICKSTART, ABLATION, SEED, SWEEP, FOLDER, MAPS];
 
 /// A small valid pipeline that tests modify.
 const SMALL: &str = "\
