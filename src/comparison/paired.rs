@@ -76,7 +76,9 @@ fn objection_to_values(metric: Metric, arm: &Measured, control: &Measured) -> Op
         [(_, Some(a)), (_, Some(b))] => {
             // For infinitely many samples, equal values are possible, and estimated.
             let is_shared = metric != Metric::PsnrMeanLimit && !a.is_empty() && a == b;
-            is_shared.then(|| format!("{heading} has identical values for both arms, so it cannot show a difference between them"))
+            is_shared.then(|| {
+                format!("{heading} has identical values for both arms, so it cannot show a difference between them")
+            })
         }
         [(name, None), _] | [_, (name, None)] if metric == Metric::PsnrMeanLimit => Some(format!(
             "the error of the mean of infinitely many samples of {name} is too small to be estimated from its samples; \
