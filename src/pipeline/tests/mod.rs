@@ -2,6 +2,7 @@
 
 mod claims;
 mod commands;
+mod flags;
 mod hostile;
 mod messages;
 mod not_yaml;

@@ -440,28 +440,3 @@ fn the_number_of_instances_is_limited() {
         ["with stage `samples` there are at least 100002 instances; a pipeline may have at most 100000"]
     );
 }
-
-#[test]
-fn incomplete_paths_of_flags_are_completed() {
-    let help = |set: &[&str], sweep: &[&str]| {
-        let flags = Flags {
-            set: set.iter().map(|s| s.to_string()).collect(),
-            sweep: sweep.iter().map(|s| s.to_string()).collect(),
-        };
-        let errors = parse("test.yaml", SMALL, &flags).unwrap_err();
-        errors
-            .errors()
-            .iter()
-            .map(|error| (error.message.clone(), error.help.clone().unwrap_or_default()))
-            .collect::<Vec<_>>()
-    };
-    let of = |set: &str| help(&[set], &[]).remove(0);
-    assert_eq!(
-        of("optim.steps=7"),
-        ("a pipeline file has no key `optim`".into(), "did you mean `defaults.train.optim.steps`?".into())
-    );
-    assert_eq!(of("data=x").1, "did you mean `defaults.train.data` or `defaults.sample.data`?");
-    assert_eq!(of("samples.limit=3").1, "did you mean `stages.samples.limit`?");
-    assert_eq!(help(&[], &["optim.lr=1,2"]).remove(0).1, "did you mean `defaults.train.optim.lr`?");
-    assert_eq!(of("nonsense=1").0, "unknown key `nonsense`");
-}
