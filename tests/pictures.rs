@@ -116,7 +116,7 @@ fn outputs_replace_files_but_not_their_other_hard_links() {
     }
     expect_success(folder.srpipe(&["upscale", "in.png", "--model", "net", "-o", "out.png", "--bicubic"]));
     expect_success(folder.srpipe(&["report", "p", "-o", "page.html"]));
-    expect_success(folder.srpipe(&["export", "p", "backup.png"]));
+    expect_success(folder.srpipe(&["export", "p", "backup.png", "--force"]));
     expect_success(folder.srpipe(&["init", "new", "--template", "seed", "--force"]));
     assert_eq!(fs::read(at("in.png")).unwrap(), before, "the input was overwritten");
     // The remaining links are the file itself and `p.yaml`, which no command wrote to.
