@@ -251,13 +251,8 @@ pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer
     let looks: Vec<Look> = asked.iter().map(|asked| Look::of(params.seeds, asked.replicates.len())).collect();
     let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: stats::ALPHA };
     let answers = stats::answer(&asked.iter().zip(&looks).map(question).collect::<Vec<_>>(), family);
-    let with_family = |answer: ClaimAnswer| ClaimAnswer {
-        family: params.family.clone(),
-        has_other_families: params.has_other_families,
-        ..answer
-    };
     let answered = asked.iter().zip(looks).zip(answers);
-    answered.map(|((asked, look), answer)| with_family(asked.answer(answer, family, look))).collect()
+    answered.map(|((asked, look), answer)| asked.answer(answer, params, family, look)).collect()
 }
 
 /// A claim with its measurements.
@@ -270,7 +265,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn answer(&self, answer: stats::Answer, family: Family, look: Look) -> ClaimAnswer {
+    fn answer(&self, answer: stats::Answer, params: &CompareParams, family: Family, look: Look) -> ClaimAnswer {
         let n = self.replicates.len();
         let needed = look.seeds_needed(family);
         let is_allowed = look.objection.is_none();
@@ -291,8 +286,8 @@ impl Asked<'_> {
             p_equivalent_holm: Some(answer.p_equivalent_holm),
             beyond_margin: answer.is_beyond_margin,
             family_claims: Some(family.claims),
-            family: None,
-            has_other_families: false,
+            family: params.family.clone(),
+            has_other_families: params.has_other_families,
             samples: first.map(|(arm, control)| [arm.samples, control.samples]),
             seeds_for_power: answer.variation.map(|pilot| seeds_for(pilot, self.margin, family, looks)),
             variation: answer.variation,

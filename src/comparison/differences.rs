@@ -68,17 +68,14 @@ pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> 
     let questions: Vec<Question> = found.iter().map(|(_, question, _)| question.clone()).collect();
     let family = Family { claims: questions.len(), alpha: stats::ALPHA };
     let answers = stats::answer(&questions, family);
-    let at_look = |(answer, question): (&stats::Answer, &Question)| (answer.p_of_interval / question.share).min(1.0);
-    let p_holm = family.holm(&answers.iter().zip(&questions).map(at_look).collect::<Vec<_>>());
-    let with =
-        |(((difference, _, is_allowed), answer), p_holm): (((Difference, _, bool), stats::Answer), f64)| Difference {
-            effect: answer.effect,
-            interval: answer.interval,
-            p_holm,
-            is_significant: p_holm <= family.alpha && is_allowed,
-            ..difference
-        };
-    found.into_iter().zip(answers).zip(p_holm).map(with).collect()
+    let with = |((difference, _, is_allowed), answer): ((Difference, _, bool), stats::Answer)| Difference {
+        effect: answer.effect,
+        interval: answer.interval,
+        p_holm: answer.p_of_interval_holm,
+        is_significant: answer.p_of_interval_holm <= family.alpha && is_allowed,
+        ..difference
+    };
+    found.into_iter().zip(answers).map(with).collect()
 }
 
 /// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm

@@ -56,7 +56,10 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
         value: axes[axis].values[value].label.clone(),
     };
     let mut instances: Vec<Instance> = Vec::with_capacity(unnamed.len());
-    for Unnamed { stage, variant, combination, inputs } in &unnamed {
+    // The indices of the instances that sample validation images, for selections.
+    let mut validated: HashMap<String, usize> = HashMap::new();
+    for (index, of) in unnamed.iter().enumerate() {
+        let Unnamed { stage, variant, combination, inputs } = of;
         let labels: Vec<Label> = combination.iter().map(label).collect();
         let name = name(&stages[*stage].name, &labels);
         let mut typed = stages[*stage].variants[*variant].typed.clone().expect("`combine` skips invalid variants");
@@ -79,19 +82,23 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
         if let StageParams::Sample(sample) = &mut typed.params
             && sample.seed.is_none()
         {
-            let model = unnamed[instances.len()].model(stages).and_then(|model| instances.get(model));
+            let model = of.model(stages).and_then(|model| instances.get(model));
             sample.seed = model.and_then(|model| seed_of_model(model, &instances));
         }
         if let StageParams::Select(select) = &mut typed.params {
             let is_seed = |pair: &&(usize, usize)| axes[pair.0].path == SEED;
             let seeds = combination.iter().filter(is_seed).copied().collect();
-            set_candidates(select, &instances, |i| {
-                let model = unnamed[i].model(stages)?;
+            let from = inputs.first().copied().flatten().and_then(|from| instances.get(from));
+            set_candidates(select, from, |sample| {
+                let model = unnamed[*validated.get(sample)?].model(stages)?;
                 let own: Combination = unnamed[model].combination.iter().filter(is_seed).copied().collect();
                 // Stages with a matrix of their own have other axes with equal seeds.
                 let is_equal = label_values(&own, axes) == label_values(&seeds, axes);
-                (is_within(&own, &seeds) || is_equal).then_some(model)
+                (is_within(&own, &seeds) || is_equal).then(|| instances[model].name.clone())
             });
+        }
+        if matches!(&typed.params, StageParams::Sample(sample) if !sample.split.is_test()) {
+            validated.insert(name.clone(), index);
         }
         instances.push(Instance { name, stage: *stage, variant: *variant, labels, typed });
     }
@@ -303,16 +310,12 @@ fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a 
     compare.arms = gathered.into_iter().collect();
 }
 
-/// Sets the candidates of a selection: for each arm of its comparison, the model that the arm samples. `model` returns
-/// the index of the model of a `sample` instance, or `None` if the seeds of that model and of the selection differ.
-fn set_candidates(select: &mut SelectParams, instances: &[Instance], model: impl Fn(usize) -> Option<usize>) {
-    let index: HashMap<&str, usize> = instances.iter().enumerate().map(|(i, of)| (of.name.as_str(), i)).collect();
-    let Some(StageParams::Compare(compare)) = index.get(&*select.from).map(|&i| &instances[i].typed.params) else {
-        return;
-    };
-    let model_of = |run: &ArmRun| Some(instances[model(*index.get(run.stage.as_str())?)?].name.clone());
+/// Sets the candidates of a selection: for each arm of the comparison `from`, the model that the arm samples. `model`
+/// returns the name of the model of a `sample` instance, or `None` if the seeds of that model and of the selection differ.
+fn set_candidates(select: &mut SelectParams, from: Option<&Instance>, model: impl Fn(&str) -> Option<String>) {
+    let Some(StageParams::Compare(compare)) = from.map(|from| &from.typed.params) else { return };
     let candidate = |(name, arm): (&String, &Arm)| {
-        let stage = arm.runs.iter().find_map(model_of)?;
+        let stage = arm.runs.iter().find_map(|run| model(&run.stage))?;
         Some((name.clone(), CandidateModel { stage }))
     };
     select.candidates = compare.arms.iter().filter_map(candidate).collect();

@@ -17,7 +17,8 @@ const MAX_PIPELINES: usize = 8;
 /// Returns what comparisons of all pipelines showed before a new run, the oldest first.
 ///
 /// Every run records what was shown before it, so it suffices to read the latest run of each of the pipelines that ran
-/// most recently. This takes about 10 ms with 500 runs of one pipeline, and about 30 ms with 500 pipelines.
+/// most recently. On a loaded machine, finding them took 3 ms with 500 runs of one pipeline and 26 ms with 500 pipelines,
+/// and reading a long record 2 ms.
 pub(super) fn before(store: &Store) -> Vec<StudyLook> {
     let mut latest: Vec<RunDir> = store.pipelines().iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     // Ids sort by time.

@@ -1,5 +1,4 @@
-//! Records what a comparison showed about arms with enough seeds for a verdict. Later claims on the same data can be
-//! exploratory.
+//! Records what a comparison showed about arms with several seeds. Later claims on the same data can be exploratory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +13,7 @@ pub struct StudyLook {
     /// The id of the first run that showed this comparison. Ids sort by time.
     #[serde(default)]
     pub run: String,
-    /// The arms with enough seeds for a verdict. Metrics of all of them are shown, whether or not there is a claim.
+    /// The arms with several seeds. Metrics of all of them are shown, whether or not there is a claim.
     #[serde(default)]
     pub arms: BTreeMap<String, ArmData>,
     /// The claims that were answered about these arms.

@@ -48,9 +48,9 @@ pub struct Answer {
     pub p: f64,
     /// `p` after both corrections.
     pub p_holm: f64,
-    /// The two-sided p-value of no difference that agrees with the interval: below 0.05 if it does not contain 0. 1 for
-    /// fewer than two seeds.
-    pub p_of_interval: f64,
+    /// The two-sided p-value of no difference that agrees with the interval, after both corrections; 1 for fewer than
+    /// two seeds.
+    pub p_of_interval_holm: f64,
     /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests of the
     /// [`Estimate`]), after both corrections.
     pub p_equivalent_holm: f64,
@@ -83,6 +83,7 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
         family.holm(&tested.iter().zip(questions).map(at_look).collect::<Vec<_>>())
     };
     let (different, equivalent, beyond) = (holm(|t| t.different), holm(|t| t.equivalent), holm(|t| t.beyond_margin));
+    let of_interval = holm(|t| t.estimate.map_or(1.0, |estimate| estimate.two_sided_p(0.0)));
     let one = |(i, tested): (usize, &Tested)| {
         let verdict = verdict(tested.seeds, tested.effect, different[i], equivalent[i], family.alpha);
         Answer {
@@ -92,7 +93,7 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
             interval: tested.estimate.map(|estimate| estimate.interval(ALPHA)),
             p: tested.different,
             p_holm: different[i],
-            p_of_interval: tested.estimate.map_or(1.0, |estimate| estimate.two_sided_p(0.0)),
+            p_of_interval_holm: of_interval[i],
             p_equivalent_holm: equivalent[i],
             variation: tested.estimate.map(|estimate| estimate.variation()),
         }

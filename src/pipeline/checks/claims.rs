@@ -159,7 +159,8 @@ impl ClaimOf<'_> {
         if endpoint.scope() != Scope::Distribution {
             return;
         }
-        for (role, side) in ["arm", "control"].into_iter().zip(sides) {
+        let names = [("arm", &self.claim.arm), ("control", &self.claim.control)];
+        for ((role, name), side) in names.into_iter().zip(sides) {
             let Some(arm) = side.filter(|arm| drawn(Some(arm), stages).is_some_and(|drawn| drawn.is_random)) else {
                 continue;
             };
@@ -175,7 +176,7 @@ impl ClaimOf<'_> {
             if trainings.len() > 1 {
                 let message = format!(
                     "`{endpoint}` cannot judge {}: all its models are sampled with the same noise, seed {first}",
-                    quote([&self.claim.arm, &self.claim.control][usize::from(role == "control")])
+                    quote(name)
                 );
                 errors.push(Diagnostic::new(self.field_span(role), message).help(
                     "remove `seed` from the `sample` stage, so that every model is sampled with the seed of its training",

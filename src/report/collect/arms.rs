@@ -77,7 +77,7 @@ impl RunData<'_> {
             let Some(bytes) = self.read(stage, blobs::SAMPLES) else { continue };
             let Ok((samples, _)) = Samples::from_safetensors(&bytes) else { continue };
             if test.is_none() {
-                test = self.test_images(stage, samples.count);
+                test = self.compared_images(stage, samples.count);
             }
             arms.push(ArmPictures::of(name, &samples, params.rows));
         }
@@ -86,7 +86,7 @@ impl RunData<'_> {
     }
 
     /// Returns the first `count` images, as passed on by the `sample` stage.
-    pub(super) fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
+    pub(super) fn compared_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
         let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
         let split = match self.params(sample)? {
             StageParams::Sample(params) => params.split,

@@ -38,7 +38,7 @@ fn of_arm(data: &RunData, arm: &str, sample: &str) -> Result<Option<Attention>> 
     if checkpoint.graph().probes.iter().all(|probe| probe.attention.is_none()) {
         return Ok(None);
     }
-    let Some((hr, lr, scale)) = data.test_images(sample, IMAGES) else { return Ok(None) };
+    let Some((hr, lr, scale)) = data.compared_images(sample, IMAGES) else { return Ok(None) };
     let denoiser = Denoiser::open(checkpoint, Device::Cpu)?;
     if (denoiser.config.scale, denoiser.config.image_size) != (scale, hr.height) || hr.height != hr.width {
         return Ok(None);
