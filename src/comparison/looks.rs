@@ -16,7 +16,7 @@ use crate::store::Digest;
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// The number of seeds from which a difference between arms can suggest a claim.
+/// The minimum number of seeds with which a difference between arms can suggest a claim.
 const SUGGESTIVE_SEEDS: usize = 2;
 
 /// Returns the record of what a comparison in the run `run` showed. `inputs` are the blobs that the comparison has
@@ -139,9 +139,8 @@ impl CurrentAnswer<'_> {
     /// Returns whether the data of an arm is the same as before, and whether it contains all data from before. `None`
     /// if the two have nothing in common. Bicubic enlargement has no data.
     ///
-    /// Samples of the same networks have these in common, however they were drawn: otherwise a study could grow unnoticed
-    /// by a change of the sampler. If both arms sample the same networks, the sampler is the question, and the samples
-    /// decide.
+    /// If the arms sample different networks, the networks decide: otherwise, changing the sampler would hide that a study
+    /// has grown. If both sample the same networks, the claim is about the sampler, and the samples decide.
     fn relation(&self, before: Option<&ArmData>, now: Option<&ArmData>) -> Option<[bool; 2]> {
         match (before, now) {
             (None, None) => Some([true, true]),

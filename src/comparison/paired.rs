@@ -74,7 +74,7 @@ fn objection_to_values(metric: Metric, arm: &Measured, control: &Measured) -> Op
     let values = [arm, control].map(|of| (of.name.as_str(), of.values(metric)));
     match &values {
         [(_, Some(a)), (_, Some(b))] => {
-            // For infinitely many samples, equal values are possible, and estimated.
+            // Estimates for infinitely many samples can be equal although the samples differ.
             let is_shared = metric != Metric::PsnrMeanLimit && !a.is_empty() && a == b;
             is_shared.then(|| {
                 format!("{heading} has identical values for both arms, so it cannot show a difference between them")

@@ -82,7 +82,7 @@ impl<'a> Map<'a> {
         };
         let count = (params.size / params.cell).pow(2);
         let cells = (0..count).map(|_| rng.below(entries.len())).collect();
-        // Independent of the parameters above, so that the noise of a pixel does not depend on them.
+        // The map outlives `rng`.
         let noise = stream(rng.next_u64(), Purpose::Maps, u64::MAX, 0);
         Self { params, entries, is_left, cells, noise }
     }

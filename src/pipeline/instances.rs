@@ -92,7 +92,7 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
             set_candidates(select, from, |sample| {
                 let model = unnamed[*validated.get(sample)?].model(stages)?;
                 let own: Combination = unnamed[model].combination.iter().filter(is_seed).copied().collect();
-                // Stages with a matrix of their own have other axes with equal seeds.
+                // Stages that each have their own matrix have different axes with the same seeds.
                 let is_equal = label_values(&own, axes) == label_values(&seeds, axes);
                 (is_within(&own, &seeds) || is_equal).then(|| instances[model].name.clone())
             });
@@ -219,7 +219,7 @@ fn seeds_of_candidates(
     // A model without a swept seed is a candidate for every seed.
     let largest =
         all.iter().filter(|seeds| !all.iter().any(|other| other.len() > seeds.len() && is_within(seeds, other)));
-    // Stages with a matrix of their own have other axes with equal seeds.
+    // Stages that each have their own matrix have different axes with the same seeds.
     let distinct: IndexMap<Vec<&str>, &Combination> =
         largest.rev().map(|seeds| (label_values(seeds, axes), seeds)).collect();
     let all: Vec<Combination> = distinct.into_values().rev().cloned().collect();

@@ -153,8 +153,8 @@ impl ClaimOf<'_> {
         errors.push(Diagnostic::new(self.endpoint_span(), message).help(objection.help));
     }
 
-    /// Checks that networks which are trained with different seeds are sampled with different noise, if the endpoint
-    /// measures all images together: its interval covers only the variation between runs.
+    /// For endpoints that measure all images together, checks that networks trained with different seeds are sampled with
+    /// different noise, because the interval covers only the variation between runs.
     fn noise(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         if endpoint.scope() != Scope::Distribution {
             return;
@@ -175,7 +175,7 @@ impl ClaimOf<'_> {
             };
             if trainings.len() > 1 {
                 let message = format!(
-                    "`{endpoint}` cannot judge {}: all its models are sampled with the same noise, seed {first}",
+                    "`{endpoint}` cannot decide claims about {}: all its models are sampled with the same noise, seed {first}",
                     quote(name)
                 );
                 errors.push(Diagnostic::new(self.field_span(role), message).help(

@@ -291,6 +291,8 @@ fn endpoints_of_all_images_need_noise_that_differs_between_seeds() {
     assert_eq!(swept(""), [""; 0]);
     assert_eq!(
         swept(", seed: 5"),
-        ["`sliced_wasserstein` cannot judge `first`: all its models are sampled with the same noise, seed 5"]
+        [
+            "`sliced_wasserstein` cannot decide claims about `first`: all its models are sampled with the same noise, seed 5"
+        ]
     );
 }
